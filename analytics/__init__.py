@@ -1,0 +1,1 @@
+"""WHAT CAME OF IT: numbers managers can trust."""

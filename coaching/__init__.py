@@ -1,0 +1,1 @@
+"""HOW WE GET BETTER: quality reviews and training."""

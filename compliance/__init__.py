@@ -1,0 +1,1 @@
+"""MAY IT BE SAID: rule packs and the review every outgoing text passes."""

@@ -1,0 +1,9 @@
+"""Tells Django that `compliance` is an app and what people call it."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class ComplianceConfig(AppConfig):
+    name = "compliance"
+    verbose_name = _("Compliance")

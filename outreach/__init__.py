@@ -1,0 +1,1 @@
+"""WHOM TO WRITE FIRST: segments and campaigns, to people who agreed."""

@@ -1,0 +1,9 @@
+"""Tells Django that `outreach` is an app and what people call it."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class OutreachConfig(AppConfig):
+    name = "outreach"
+    verbose_name = _("Outreach")
