@@ -173,7 +173,7 @@ class Decisions:
         self.turns: list[Turn] = []
         self.messages: list[Message] = []
         self.drafts: list[ledger.Draft] = []
-        self.handovers: list[tuple[Open, str]] = []
+        self.handovers: list[tuple[Open, Turn]] = []
         self.replies = replies.prepare(
             templates=[
                 one.match.candidates[0].template_id
@@ -208,8 +208,8 @@ class Decisions:
         if reason in SILENT:
             self._record(one, outcome=Turn.Outcome.SILENT, reason=reason)
         elif reason:
-            self._record(one, outcome=Turn.Outcome.HANDED_OVER, reason=reason)
-            self.handovers.append((one, reason))
+            turn = self._record(one, outcome=Turn.Outcome.HANDED_OVER, reason=reason)
+            self.handovers.append((one, turn))
         else:
             self._reply(one)
 
@@ -253,8 +253,8 @@ class Decisions:
             template_id=best.template_id, conversation=one.conversation
         )
         if reply is None:
-            self._record(one, outcome=Turn.Outcome.HANDED_OVER, reason="no_reply_text")
-            self.handovers.append((one, "no_reply_text"))
+            turn = self._record(one, outcome=Turn.Outcome.HANDED_OVER, reason="no_reply_text")
+            self.handovers.append((one, turn))
             return
         reason = "matched_then_people" if reply.hands_over else "matched"
         turn = self._record(one, outcome=Turn.Outcome.ANSWERED, reason=reason)
@@ -295,9 +295,13 @@ class Decisions:
         Turn.objects.bulk_create(self.turns)
         Message.objects.bulk_update(self.messages, ["turn"])
         ledger.enqueue(drafts=self.drafts, at=self.at)
-        for one, reason in self.handovers:
+        for one, turn in self.handovers:
             handover.hand_over(
-                conversation=one.conversation, ticket=one.ticket, reason=reason, at=self.at
+                conversation=one.conversation,
+                ticket=one.ticket,
+                reason=turn.reason,
+                turn=turn,
+                at=self.at,
             )
 
 

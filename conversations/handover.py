@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from shops.models import Shop
 
 from conversations import ledger, tickets
-from conversations.models import Conversation, Delivery, Ticket
+from conversations.models import Conversation, Delivery, Ticket, Turn
 from shops import hours
 from templates_lib import library, rendering
 
@@ -20,7 +20,14 @@ _DEFAULTS: Mapping[str, str] = tomllib.loads(
 _PRIORITY = {"complaint": Ticket.Priority.HIGH, "abuse": Ticket.Priority.HIGH}
 
 
-def hand_over(*, conversation: Conversation, ticket: Ticket, reason: str, at: datetime) -> bool:
+def hand_over(
+    *,
+    conversation: Conversation,
+    ticket: Ticket,
+    reason: str,
+    at: datetime,
+    turn: Turn | None = None,
+) -> bool:
     """Put the ticket into the queue for `reason` and tell the customer; False if not the bot's.
 
     The notice says that a person comes, or when people are back if nobody is on duty.
@@ -31,7 +38,7 @@ def hand_over(*, conversation: Conversation, ticket: Ticket, reason: str, at: da
         category = Ticket.Category.COMPLAINT if reason == "complaint" else ticket.category
         tickets.classify(tickets=[ticket], category=category, priority=_PRIORITY[reason])
     kind = "handover" if on_duty(conversation=conversation, at=at) else "away"
-    tell(conversation=conversation, ticket=ticket, kind=kind, at=at)
+    tell(conversation=conversation, ticket=ticket, kind=kind, at=at, turn=turn)
     return True
 
 
@@ -40,7 +47,14 @@ def on_duty(*, conversation: Conversation, at: datetime) -> bool:
     return hours.is_open(shop=conversation.shop, at=at)
 
 
-def tell(*, conversation: Conversation, ticket: Ticket, kind: str, at: datetime) -> None:
+def tell(
+    *,
+    conversation: Conversation,
+    ticket: Ticket,
+    kind: str,
+    at: datetime,
+    turn: Turn | None = None,
+) -> None:
     """Queue a notice; a ticket gets each kind once, however often this is called."""
     text = notice_text(conversation=conversation, kind=kind, at=at)
     if text:
@@ -51,6 +65,7 @@ def tell(*, conversation: Conversation, ticket: Ticket, kind: str, at: datetime)
                     ticket=ticket,
                     origin=Delivery.Origin.NOTICE,
                     notice=kind,
+                    turn=turn,
                     text=labelled(text, shop=conversation.shop),
                 )
             ],

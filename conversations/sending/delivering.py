@@ -162,7 +162,11 @@ def _hand_over_unanswered(stopped: Iterable[Judged], *, at: datetime) -> None:
 
 def _hand_over(delivery: Delivery, *, reason: str, at: datetime) -> None:
     handover.hand_over(
-        conversation=delivery.conversation, ticket=delivery.ticket, reason=reason, at=at
+        conversation=delivery.conversation,
+        ticket=delivery.ticket,
+        reason=reason,
+        turn=delivery.turn,
+        at=at,
     )
 
 

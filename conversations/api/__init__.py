@@ -1,0 +1,1 @@
+"""The door for programs: what they may read, with a token of the shop."""
